@@ -66,7 +66,7 @@ def load_json(body: bytes, *, max_values: int = MAX_VALUES, secret: Secret | Non
         ShapeError: The body is not JSON, is nested too deep, or has too many values. Its `value` has the `request_id` if
             the body begins with one.
     """
-    if _has_more_values(body, max_values):
+    if has_more_values(body, max_values):
         begins = body[:_ID_BYTES].decode(errors="replace")
         raise ShapeError(f"the body has more than {max_values:,} values", _read_leading_id(begins))
     text = body.decode(errors="replace").removeprefix("\ufeff")
@@ -92,7 +92,7 @@ def _read_leading_id(text: str) -> dict[str, str] | None:
     return {"request_id": found[1]} if found else None
 
 
-def _has_more_values(body: bytes, limit: int) -> bool:
+def has_more_values(body: bytes, limit: int) -> bool:
     """Whether a body has more of the marks that go with each value of JSON; those in its texts count too."""
     if len(body) <= limit:
         return False

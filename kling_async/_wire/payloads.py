@@ -6,11 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from kling_async._wire.endpoints import SUBMIT
+from kling_async._wire.json_reader import has_more_values
 from kling_async.catalog import wire_name
+from kling_async.errors import InvalidRequestError
 from kling_async.requests import VideoRequest, model_of, parameters_of
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _encode = json.JSONEncoder(allow_nan=False).encode
+_RECORD_BYTES, _RECORD_VALUES = 64 * 1024, 1_000
+"""Room for what the record of a job has beside the payload."""
 
 
 def payload_of(request: VideoRequest) -> dict[str, Any]:
@@ -45,8 +50,20 @@ def plain_payload(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def submit_body(model: str, payload: Mapping[str, Any]) -> bytes:
-    """The body of a submit."""
-    return _encode({"model": model, "payload": payload}).encode()
+    """The body of a submit.
+
+    Raises:
+        InvalidRequestError: The record of the job, which repeats the payload, would be too large to be read.
+    """
+    body = _encode({"model": model, "payload": payload}).encode()
+    longest = SUBMIT.max_reply_bytes - _RECORD_BYTES
+    if len(body) > longest or has_more_values(body, SUBMIT.max_values - _RECORD_VALUES):
+        raise InvalidRequestError(
+            f"{model}: the payload has {len(body):,} bytes. The service repeats it in the record of the job, and the client reads none "
+            f"with more than {longest:,} bytes, or with more than {SUBMIT.max_values:,} values, which are counted by commas, "
+            "colons and brackets: shorten the longest text."
+        )
+    return body
 
 
 def upload_body(file_type: str) -> bytes:

@@ -4,6 +4,7 @@ import itertools
 
 import anyio
 import pytest
+from virtual_journal import journal_at
 from virtual_service import Service, always, batch_of, on, prompts, reply, run
 
 from kling_async import (
@@ -65,6 +66,18 @@ async def test_a_refused_item_does_not_affect_the_others():
     assert isinstance(refused.error, BadRequestError)
     with pytest.raises(BadRequestError):
         refused.job_or_raise()
+
+
+async def test_an_item_whose_job_could_not_be_read_is_not_sent_and_the_others_are(tmp_path):
+    service = Service(run_time=10)
+    unreadable = VideoRequest("rain, " * 30_000, model="kling-of-tomorrow")
+    with journal_at(tmp_path / "run.db") as journal:
+        results = await run(service, [unreadable, "snow"], journal=journal)
+    by_index = {result.index: result for result in results}
+    assert isinstance(by_index[0].error, InvalidRequestError)
+    assert by_index[0].state is ResultState.NOT_SUBMITTED
+    assert by_index[1].ok
+    assert service.posts == 1
 
 
 async def test_a_failed_job_is_a_result_with_the_services_reason():

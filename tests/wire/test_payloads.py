@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kling_async import InvalidRequestError
+from kling_async._wire.json_reader import load_json
 from kling_async._wire.payloads import payload_of, submit_body, upload_body
 from kling_async.requests import VideoRequest
 
@@ -48,6 +51,28 @@ def test_the_key_of_an_item_is_not_sent():
 def test_any_prompt_is_sent_unchanged(prompt):
     body = submit_body("kling-v2-6", payload_of(VideoRequest(prompt)))
     assert json.loads(body) == {"model": "kling-v2-6", "payload": {"prompt": prompt}}
+
+
+@pytest.mark.parametrize(
+    "text, is_sent",
+    [
+        ("," * 23_000, True),
+        ("," * 25_000, False),
+        ("[" * 25_000, False),
+        ("x" * 15_000_000, True),
+        ("x" * 17_000_000, False),
+        ("\u732b" * 3_000_000, False),  # each is six bytes in JSON
+    ],
+)
+def test_a_payload_whose_job_could_not_be_read_is_refused(text, is_sent):
+    payload = {"prompt": text}
+    if is_sent:
+        record = json.dumps({"request_id": "job-1", "model": "m", "payload": payload}).encode()
+        assert submit_body("m", payload)
+        assert load_json(record)["payload"] == payload
+    else:
+        with pytest.raises(InvalidRequestError, match="shorten the longest text"):
+            submit_body("m", payload)
 
 
 def test_an_upload_asks_for_its_type():
