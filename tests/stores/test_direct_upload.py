@@ -13,19 +13,29 @@ from virtual_storage import Storage, google_md5, job_with, video
 
 from kling_async import ConfigurationError, DownloadError, KlingClient, RetryPolicy
 from kling_async._engine.download.output_store import ObjectDestination, StreamedDestination
-from kling_async._policy.object_stores import LARGEST_SINGLE_PUT_BYTES, job_mark
+from kling_async._policy.object_stores import LARGEST_SINGLE_PUT_BYTES, PART_BYTES, job_mark
 from kling_async._stores import open_store
 from kling_async.emulator import Emulator, EmulatorSettings, LogNormal
 from kling_async.events import Downloading, Notifier
 from kling_async.types import ObjectUrl
 
-MIB = 1024**2
+SINGLE_PUT, PART = LARGEST_SINGLE_PUT_BYTES // 512, PART_BYTES // 512
 URL = ObjectUrl("s3://videos/batch/a.mp4")
-SMALL, LARGE = video(10_000), video(LARGEST_SINGLE_PUT_BYTES + 18 * MIB)
+SMALL, LARGE = video(10_000), video(SINGLE_PUT + 2 * PART + PART // 4)
+TRULY_LARGE = video(LARGEST_SINGLE_PUT_BYTES + 2 * PART_BYTES + PART_BYTES // 4)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(request, monkeypatch):
+    """A large video has 100,000 bytes, except where the content of a test is truly large."""
+    if "truly large" not in request.node.name:
+        for room in ("_stores", "_engine.download.streamed_video"):
+            monkeypatch.setattr(f"kling_async.{room}.LARGEST_SINGLE_PUT_BYTES", SINGLE_PUT)
+            monkeypatch.setattr(f"kling_async.{room}.PART_BYTES", PART)
 
 
 def storage_of(content, **settings):
-    return Storage(content, piece_bytes=1000 if content is SMALL else MIB, **settings)
+    return Storage(content, piece_bytes=1000 if content is SMALL else len(content) // 50, **settings)
 
 
 async def download(storage, *, notify=None, max_retries=3, is_streamed=True, **settings):
@@ -38,7 +48,7 @@ async def download(storage, *, notify=None, max_retries=3, is_streamed=True, **s
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("content", [SMALL, TRULY_LARGE], ids=["small", "truly large"])
 async def test_a_video_is_stored_whole_without_a_file(store, temporary, content):
     events = []
     saved = await download(storage_of(content), notify=events.append)
@@ -56,7 +66,12 @@ async def test_a_video_is_stored_whole_without_a_file(store, temporary, content)
 @pytest.mark.unmeasured
 @pytest.mark.parametrize(
     "content, cuts",
-    [(SMALL, [3000, 2000]), (SMALL, [10_000]), (LARGE, [34 * MIB, 2 * MIB]), (LARGE, [len(LARGE)])],
+    [
+        (SMALL, [3000, 2000]),
+        (SMALL, [10_000]),
+        (LARGE, [SINGLE_PUT + PART // 4, PART // 4]),
+        (LARGE, [len(LARGE)]),
+    ],
     ids=["small", "small, after its last byte", "large", "large, after its last byte"],
 )
 async def test_after_a_cut_the_missing_bytes_alone_come(store, content, cuts):
@@ -67,14 +82,18 @@ async def test_after_a_cut_the_missing_bytes_alone_come(store, content, cuts):
 
 
 @pytest.mark.unmeasured
-@pytest.mark.parametrize("content, cut", [(SMALL, 3000), (LARGE, 35 * MIB)], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "content, cut", [(SMALL, 3000), (LARGE, SINGLE_PUT + PART // 3)], ids=["small", "large"]
+)
 async def test_a_storage_that_cannot_continue_begins_again_and_no_part_is_left(store, content, cut):
     assert (await download(storage_of(content, cuts=[cut], ranges=False))).size_bytes == len(content)
     assert store.videos == {URL.key: content}
     assert store.uploads == {}
 
 
-@pytest.mark.parametrize("content, cut", [(SMALL, 3000), (LARGE, 35 * MIB)], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "content, cut", [(SMALL, 3000), (LARGE, SINGLE_PUT + PART // 3)], ids=["small", "large"]
+)
 async def test_a_video_whose_parts_do_not_fit_together_is_not_stored(store, content, cut):
     true, wrong = google_md5(content), google_md5(b"other")
     storage = storage_of(content, cuts=[cut], headers=wrong)
@@ -182,7 +201,7 @@ async def test_a_cancelled_upload_leaves_nothing(store):
     with anyio.CancelScope() as scope:
 
         def cancel(event):
-            if isinstance(event, Downloading) and event.size_bytes > LARGEST_SINGLE_PUT_BYTES + 2 * MIB:
+            if isinstance(event, Downloading) and event.size_bytes > SINGLE_PUT + PART // 4:
                 scope.cancel()
 
         await download(storage_of(LARGE, cuts=[len(LARGE) - 1]), notify=cancel)
