@@ -127,7 +127,6 @@ def test_a_full_disk_behind_stdout_is_one_sentence(serve, home, capfd, command):
     assert capfd.readouterr().err.endswith(f": {sentence}\n")
 
 
-@pytest.mark.unmeasured
 def test_a_closed_stdout_prints_no_error(serve, start_process):
     serve()
     process = start_process("models")

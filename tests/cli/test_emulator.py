@@ -8,12 +8,9 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import pytest
-
 from kling_async.cli.app import run
 
 
-@pytest.mark.unmeasured
 def test_the_emulator_prints_its_address_and_runs_until_ctrl_c(start_process, monkeypatch, cli):
     process = start_process("emulator", "--port", "0")
     first = process.stdout.readline()
@@ -49,7 +46,6 @@ def test_a_wrong_number_is_refused(home, capfd):
     assert "--time-scale must be > 0.0: nan" in capfd.readouterr().err
 
 
-@pytest.mark.unmeasured
 def test_with_tls_the_output_names_the_certificate_to_trust(start_process, monkeypatch, cli):
     process = start_process("emulator", "--port", "0", "--tls")
     url, lines = process.stdout.readline().split()[4], [process.stdout.readline() for _ in range(3)]
@@ -88,7 +84,6 @@ def test_without_its_library_tls_is_one_sentence(cli, monkeypatch):
     assert "The emulator needs trustme: python -m pip install '.[emulator]' in a checkout" in done.error_line
 
 
-@pytest.mark.unmeasured
 def test_verbose_prints_each_call_without_its_key(start_process, monkeypatch, cli):
     process = start_process("emulator", "--port", "0", "--verbose")
     url = process.stdout.readline().split()[4]

@@ -519,7 +519,6 @@ def test_a_second_ctrl_c_waits_for_nothing_and_says_what_is_unknown(serve, start
     )
 
 
-@pytest.mark.unmeasured
 def test_a_closed_stdout_stops_the_batch_and_jobs_in_flight_are_printed(serve, start_process, home):
     emulator = serve(
         script=lambda number, _: JobScript(ending="instant" if number == 1 else "stuck_processing")

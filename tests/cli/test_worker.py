@@ -146,7 +146,6 @@ def test_the_help_of_a_worker_has_one_text_about_the_exit_status(cli):
     assert "Exit status: 0 stopped by Ctrl-C" in text
 
 
-@pytest.mark.unmeasured
 def test_sigterm_stops_a_quiet_worker(start_process, serve, database):
     serve()
     process = start_process("worker", "--journal", database, "--quiet")
