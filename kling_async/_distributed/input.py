@@ -60,8 +60,9 @@ async def read_items(requests: Requests, options: Mapping[str, Any]) -> tuple[li
     try:
         while (item := await reader.next_item()) is not None:
             if item.error is not None and item.entry is None and not settings.skip_invalid:
+                advice = [item.error.advice, "skip_invalid=True leaves it out."]
                 raise InvalidRequestError(
-                    f"Item {item.index}: {item.error.message}", advice="skip_invalid=True leaves it out."
+                    f"Item {item.index}: {item.error.message}", advice=" ".join(filter(None, advice))
                 ) from item.error
             items.append(item)
     finally:

@@ -1,4 +1,4 @@
-"""The shard queue: Procrastinate, which gives each shard to one worker. Only its documented names are used here.
+"""The shard queue: Procrastinate, which gives each shard to one worker. Only its public names are used here.
 
 Procrastinate calls a queued shard a job. In this package a job is what the service makes of a request.
 """

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+import attrs
+
 from kling_async._engine.api import ApiCaller
 from kling_async._engine.emitter import Emitter
 from kling_async._policy.job_end import hide_in_reason
 from kling_async._policy.list_evidence import MAX_EMPTY_PAGES, ListReading, RecentReading
 from kling_async._policy.rate_limit import TokenBucket
+from kling_async._secrets import Secret
 from kling_async._wire.codec import JobPage, RowPage, structure_page, structure_rows
 from kling_async._wire.endpoints import LIST, list_query
 from kling_async.errors import KlingError
@@ -116,5 +119,14 @@ async def _structure_in_slices(api: ApiCaller, page: RowPage) -> JobPage:
         if start:
             await api.clock.sleep(0)
         some = structure_page(page.rows[start : start + _ROWS_IN_SLICE]).jobs
-        jobs += (hide_in_reason(job, secret=api.secret) for job in some)
+        jobs += (_hide_key(job, api.secret) for job in some)
     return JobPage(jobs=tuple(jobs), rows=len(page.rows), has_more=page.has_more, total=page.total)
+
+
+def _hide_key(job: Job, secret: Secret) -> Job:
+    """The job without the key in its failure reason and in its payload, also where JSON writes the key with escapes.
+
+    A lost submit is compared with rows in which the key is hidden; see `Secret.hide_in_value`.
+    """
+    job, payload = hide_in_reason(job, secret=secret), secret.hide_in_value(job.payload)
+    return job if payload == job.payload else attrs.evolve(job, payload=payload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from kling_async._policy.submission import stops_the_batch
-from kling_async.errors import KlingError
+from kling_async.errors import InvalidRequestError, KlingError
 
 _MAX_EQUAL_FAILURES = 10
 """Equal failures in a row after which the batch stops, and lost submits in a row after which a client submits one at a time."""
@@ -29,10 +29,14 @@ class CircuitBreaker:
     def record_failure(self, error: KlingError, *, is_outage: bool = False) -> None:
         """Note the error of a submit: a systemic one, or the tenth equal one in a row, stops the batch.
 
+        A request that the client itself refuses says nothing of the service.
+
         Args:
             error: The error.
             is_outage: Whether the client has lost so many submits in a row that this one more stops the batch.
         """
+        if isinstance(error, InvalidRequestError):
+            return
         failure = (type(error), error.status_code)
         self._equal_failures = self._equal_failures + 1 if failure == self._last_failure else 1
         self._last_failure = failure

@@ -56,12 +56,16 @@ def submit_body(model: str, payload: Mapping[str, Any]) -> bytes:
         InvalidRequestError: The record of the job, which repeats the payload, would be too large to be read.
     """
     body = _encode({"model": model, "payload": payload}).encode()
-    longest = SUBMIT.max_reply_bytes - _RECORD_BYTES
-    if len(body) > longest or has_more_values(body, SUBMIT.max_values - _RECORD_VALUES):
+    longest, most = SUBMIT.max_reply_bytes - _RECORD_BYTES, SUBMIT.max_values - _RECORD_VALUES
+    broken = []
+    if len(body) > longest:
+        broken.append(f"has {len(body):,} bytes, and at most {longest:,} are allowed")
+    if has_more_values(body, most):
+        broken.append(f"has more than {most:,} commas, colons and brackets")
+    if broken:
         raise InvalidRequestError(
-            f"{model}: the payload has {len(body):,} bytes. The service repeats it in the record of the job, and the client reads none "
-            f"with more than {longest:,} bytes, or with more than {SUBMIT.max_values:,} values, which are counted by commas, "
-            "colons and brackets: shorten the longest text."
+            f"{model[:60]}: the payload {'; and it '.join(broken)}. The service repeats the payload in the record of its job, and the "
+            "client could not read that record: shorten the longest text."
         )
     return body
 

@@ -39,7 +39,6 @@ from kling_async.paths import is_database_url, local_path
 
 _BESIDE_AN_ID = 84
 """Columns of a terminal that are left for the rest of an entry where its id is shown."""
-"""Columns from which on there is room for ids."""
 
 
 async def status(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import anyio
 import attrs
 import pytest
-from virtual_service import EPOCH, KEY, Service, always, batch_of, on, run, session_for
+from virtual_service import EPOCH, KEY, Service, always, batch_of, on, reply, run, session_for
 
 from kling_async import AmbiguousSubmitError, APIConnectionError, ResultState, VideoRequest
 from kling_async._engine.submit import reconciler
@@ -184,6 +185,27 @@ async def test_a_job_that_may_be_the_lost_one_prevents_the_proof(path, payload):
 async def test_a_job_whose_prompt_has_the_key_in_it_is_found_and_not_bought_again(path, prompt):
     intend(path, prompt)
     service = Service(ahead=0.0)
+    job = service.accept({"prompt": prompt})
+    service.queue.put(attrs.evolve(job, status_times=(-999.0, *job.status_times[1:])))
+    results = await run_with(path, service, [prompt, "a dog"], on_ambiguous="resend_absent")
+    assert results[0].ok
+    assert prompts_of(service) == [prompt, "a dog"]
+
+
+@pytest.mark.parametrize("key", ["key\\of-the-tests", "sk/of-the-tests", "key&of<tests>", 'key"of-the-tests'])
+async def test_the_job_is_found_however_json_writes_the_key(path, monkeypatch, key):
+    def escape_more(request, service):
+        if service.kind(request) != "list":
+            return None
+        text = json.dumps(service.call("list", request)).replace("/", "\\/")
+        for letter in "&<>":
+            text = text.replace(letter, f"\\u{ord(letter):04x}")
+        return reply(200, text.encode())
+
+    monkeypatch.setattr("virtual_service.KEY", key)
+    prompt = f"a cat with {key}"
+    intend(path, prompt)
+    service = Service(ahead=0.0, before=[escape_more])
     job = service.accept({"prompt": prompt})
     service.queue.put(attrs.evolve(job, status_times=(-999.0, *job.status_times[1:])))
     results = await run_with(path, service, [prompt, "a dog"], on_ambiguous="resend_absent")

@@ -70,13 +70,13 @@ async def test_a_refused_item_does_not_affect_the_others():
 
 async def test_an_item_whose_job_could_not_be_read_is_not_sent_and_the_others_are(tmp_path):
     service = Service(run_time=10)
-    unreadable = VideoRequest("rain, " * 30_000, model="kling-of-tomorrow")
+    many = [VideoRequest("rain, " * 30_000 + str(n), model="kling-of-tomorrow") for n in range(10)]
     with journal_at(tmp_path / "run.db") as journal:
-        results = await run(service, [unreadable, "snow"], journal=journal)
+        results = await run(service, [*many, "snow"], journal=journal)
     by_index = {result.index: result for result in results}
-    assert isinstance(by_index[0].error, InvalidRequestError)
+    assert all(isinstance(by_index[index].error, InvalidRequestError) for index in range(10))
     assert by_index[0].state is ResultState.NOT_SUBMITTED
-    assert by_index[1].ok
+    assert by_index[10].ok
     assert service.posts == 1
 
 
@@ -126,6 +126,12 @@ async def test_an_invalid_item_in_a_collection_is_an_error_before_the_first_post
     with pytest.raises(InvalidRequestError, match=r"2 of 4 .*item 1: .*item 3: "):
         await run(service, ["fine", "", "fine", {"prompt": "x", "colour": "red"}])
     assert service.calls == {}
+
+
+async def test_the_error_of_a_collection_has_the_advice_of_its_first_invalid_item():
+    with pytest.raises(InvalidRequestError) as caught:
+        await run(Service(), [{"prompt": "a cat", "resolution": "4k"}, {"prompt": ""}])
+    assert "give extra={'resolution': ...}. skip_invalid=True leaves them out." in caught.value.advice
 
 
 async def test_skipped_invalid_items_have_results():

@@ -118,6 +118,7 @@ class InputReader:
         items, self._unchecked = tuple(self._unchecked), None
         checked = []
         broken: dict[str, list[int]] = {}
+        advice: str | None = None
         for place, item in enumerate(items, start=1):
             index = self._take_index(item)
             try:
@@ -125,10 +126,11 @@ class InputReader:
             except InvalidRequestError as error:
                 checked.append(InputItem(index, None, error))
                 broken.setdefault(error.message, []).append(index)
+                advice = advice or error.advice
             if place % _READ_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         if broken and not self._skip_invalid:
-            raise _describe_broken(broken, total=len(items))
+            raise _describe_broken(broken, total=len(items), advice=advice)
         self._items = iter(checked)
         return [item for item in items if isinstance(item, Entry)]
 
@@ -218,7 +220,9 @@ class InputReader:
         return request
 
 
-def _describe_broken(broken: Mapping[str, Sequence[int]], *, total: int) -> InvalidRequestError:
+def _describe_broken(
+    broken: Mapping[str, Sequence[int]], *, total: int, advice: str | None
+) -> InvalidRequestError:
     """The error of a collection with invalid items: each reason once, with the indices of its items."""
     reasons = [
         f"{'item' if len(indices) == 1 else 'items'} {_list_some([str(index) for index in indices], ', ')}: {reason}"
@@ -227,7 +231,7 @@ def _describe_broken(broken: Mapping[str, Sequence[int]], *, total: int) -> Inva
     return InvalidRequestError(
         f"{sum(map(len, broken.values())):,} of {total:,} requests are invalid, so none was sent: "
         f"{_list_some(reasons, ' ')}",
-        advice="skip_invalid=True leaves them out.",
+        advice=" ".join(filter(None, [advice, "skip_invalid=True leaves them out."])),
     )
 
 
