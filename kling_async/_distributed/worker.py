@@ -156,9 +156,8 @@ class Worker:
     async def _give_up_database(self, app: App) -> None:
         """End the statements that wait for a database that is away, when the worker is to end at once."""
         await self._is_urgent.wait()
-        while (
-            self._running
-        ):  # the journals of the shards get what was paid for, and wait for the database themselves
+        # The journals of the shards get what was paid for, and wait for the database themselves.
+        while self._running:
             await self.clock.sleep(_LOCK_DELAY)
         await self.clock.sleep(_URGENT_TIME)
         await close_connections(app)
@@ -216,9 +215,8 @@ class Worker:
         lock = f"{SHARD_LOCK}{context.job.id}"
         self._running.add(context.job.id)
         try:
-            with suppress(
-                JournalError
-            ):  # of a connection that broke since its last statement, and that is made again below
+            # The connection can have broken since its last statement; it is made again below.
+            with suppress(JournalError):
                 await self.database.keep_locks()
             if not await self._lock(lock):
                 raise ShardGivenBackError(TRANSIENT_DELAY)  # noqa: TRY301 - counted below
